@@ -87,9 +87,9 @@ def main() -> None:
     longest = max(methods, key=lambda name: methods[name])
     lines = [
         f"Comparison: {len(methods)} methods, {sum(methods.values()):.0f} s, the longest {longest} with "
-        f"{methods[longest]:.0f} s. Generation: {statistics.mean(calls):.2f} s a call of {BATCH} demo images; "
-        f"the command is at a call for {local * 1e3:.1f} ms in a folder, {remote * 1e3:.0f} ms through a store "
-        f"whose writes take {REMOTE * 1e3:.0f} ms.",
+        f"{methods[longest]:.0f} s. Generation: {statistics.mean(calls):.2f} s a call of {BATCH} demo "
+        f"images; the command is at a call for {local * 1e3:.1f} ms in a folder, {remote * 1e3:.0f} ms "
+        f"through a store whose writes take {REMOTE * 1e3:.0f} ms.",
         "",
         row(
             "workers",

@@ -91,6 +91,14 @@ def test_a_store_that_fails_on_every_third_write_loses_nothing(
     assert _content(store) == wanted
 
 
+@pytest.mark.remedy("is the memory of one process: give --workers 0.")
+def test_processes_do_not_share_the_memory_of_one(prompts: Path) -> None:
+    url = f"memory://{uuid.uuid4()}"
+    with pytest.raises(OtcacheError, match="is the memory of one process"):
+        generate(JOB, prompts, url, workers=1)
+    _check(generate(JOB, prompts, url, workers=0))
+
+
 @pytest.mark.parametrize("after", range(1, 10, 2))
 def test_an_interrupted_generation_goes_on(prompts: Path, wanted: object, after: int) -> None:
     """Wherever the store goes away, nothing is lost, twice or left over."""

@@ -104,6 +104,9 @@ def test_rows_of_a_ray_data_pipeline(tmp_path: Path) -> None:
     assert again["file"] == [files[0].read_bytes()]
 
 
+@pytest.mark.remedy("a generator has a budget or a quality: give one of them.")
+@pytest.mark.remedy("needs a policy, got none: give one, or a budget.")
+@pytest.mark.remedy("a batch must have a column {}, got {}: rename one to it.")
 def test_what_a_generator_cannot_do_is_an_error_at_once() -> None:
     with pytest.raises(OtcacheError, match="a budget or a quality"):
         otcache_ray.Generator(PIPELINE)
@@ -112,6 +115,8 @@ def test_what_a_generator_cannot_do_is_an_error_at_once() -> None:
     made = otcache_ray.Generator(PIPELINE, budget=3, num_steps=STEPS)
     with pytest.raises(OtcacheError, match="must have a column 'prompt', got text"):
         made({"text": np.array(["red"])})
+    assert made({"prompt": np.array(["red"])})["reason"] == [""]
+    made = otcache_ray.Generator(PIPELINE, budget=3, num_steps=STEPS)
     with pytest.raises(OtcacheError, match="the first 5 rows fail alike: ValueError"):
         made({"prompt": np.array(["poison"] * 5)})
 

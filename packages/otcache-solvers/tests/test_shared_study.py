@@ -184,12 +184,9 @@ def test_a_storage_out_of_reach_is_an_error_with_advice(storage, monkeypatch):
     assert "secret" not in str(caught.value)
 
 
-ADVICE = (
-    "Check the URL (sqlite:///FILE and journal:///FILE for a file, grpc://HOST:PORT for a server), "
+@pytest.mark.remedy(
+    "Check the URL (sqlite:///FILE and journal:///FILE for a file, grpc://HOST:PORT"
 )
-
-
-@pytest.mark.remedy(ADVICE)
 @pytest.mark.parametrize("kind", ["sqlite:///", "journal://"])
 def test_the_advice_of_a_storage_out_of_reach_helps(tmp_path, kind):
     for wrong in (f"{kind}{tmp_path}/a/search", f"{tmp_path}/search"):

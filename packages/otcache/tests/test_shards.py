@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from otcache.comparison.shards import Shard, joined
 from otcache.comparison.supervisor import Supervisor
 from otcache.processes import WorkerProcess
 from otcache_core import FileError, OtcacheError, PluginError
+from otcache_core.errors import OtcacheNotice
 
 sys.path.insert(0, str(Path(__file__).parent))
 import comparison_fakes as fakes
@@ -79,6 +82,7 @@ def test_joined_shares_are_the_comparison(tmp_path: Path, order: tuple[int, ...]
     assert results[0] == results[1]
 
 
+@pytest.mark.remedy("has no plan.json: run otcache compare there first.")
 def test_other_comparisons_and_other_folders_are_not_joined(tmp_path: Path) -> None:
     _, shares = _shares(tmp_path)
     other = Folder(tmp_path / "other")
@@ -88,6 +92,8 @@ def test_other_comparisons_and_other_folders_are_not_joined(tmp_path: Path) -> N
     (shares[1].path / "plan.json").unlink()
     with pytest.raises(FileError, match=r"has no plan\.json"):
         joined(shares, Folder(tmp_path / "joined"))
+    shares[1].keep_plan(Plan(METHODS))
+    assert joined(shares, Folder(tmp_path / "joined"))[1].methods == METHODS
 
 
 def test_one_process_at_a_time_is_at_a_method(tmp_path: Path) -> None:
@@ -113,6 +119,23 @@ def test_whoever_waits_for_a_lock_can_be_stopped(tmp_path: Path) -> None:
         assert (first, second) == (True, False)
 
 
+@pytest.mark.remedy("let one process at a time work there.")
+def test_where_there_are_no_locks_one_process_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(number: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = Folder(tmp_path / "out")
+    with pytest.warns(OtcacheNotice, match="no locks"):
+        folder.begin(fakes.job(), overwrite=False)
+    supervisor = Supervisor(folder, 60.0, 1, lambda *what: None, fakes.worker(tmp_path))
+    with pytest.warns(OtcacheNotice, match="no locks"):
+        assert supervisor.run("fine")
+    assert folder.of("fine").run("B = 4") is not None
+
+
 class _Point:
     """An installed runner."""
 
@@ -124,6 +147,7 @@ def _fails(workers: int) -> None:
     raise ConnectionError("no cluster here")
 
 
+@pytest.mark.remedy("needs what is not installed: pip install '{}'.")
 def test_runners_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     points = [_Point(lambda: lambda workers: made.append(workers) or nullcontext(WorkerProcess))]
@@ -134,6 +158,10 @@ def test_runners_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made == [3]
     with pytest.raises(OtcacheError, match=r"pip install 'otcache\[ray\]'"):
         processes.open_runner("ray", 1)
+    monkeypatch.setattr(points[0], "name", "ray")
+    with processes.open_runner("ray", 2) as start:
+        assert start is WorkerProcess
+    monkeypatch.setattr(points[0], "name", "cluster")
     with pytest.raises(
         OtcacheError, match=r"no runner is called 'slurm'\. Known: local, cluster, ray"
     ):

@@ -18,7 +18,7 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
-from otcache.processes import WAITING, EndedError, Event, Start, WorkerProcess
+from otcache.processes import WAITING, EndedError, Event, Start, Worker, WorkerProcess
 from otcache_core.notices import notify
 
 #: Seconds that an actor listens to its process at a time, and that it has to end it.
@@ -69,7 +69,7 @@ class Place:
         self._folder.cleanup()
 
 
-class RayWorker:
+class RayWorker(Worker):
     """A worker whose process is on some machine: a context manager that ends both.
 
     Args:

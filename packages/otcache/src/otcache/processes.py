@@ -79,7 +79,7 @@ class Worker(Protocol):
 Start = Callable[[Sequence[str], Path, int], AbstractContextManager[Worker]]
 
 
-class WorkerProcess:
+class WorkerProcess(Worker):
     """A worker on this machine: a context manager that ends it, and its children, on the way out.
 
     Args:

@@ -254,7 +254,7 @@ class Service:
         """Return B of a request; of a quality, by the policy."""
         policy = self._policy
         if (ask.budget is None) == (ask.quality is None):
-            raise RefusedError(BAD, "a request has a budget or a quality: give one of them.")
+            raise RefusedError(BAD, "a request must have a budget or a quality, and not both.")
         if ask.budget is None:
             if policy is None:
                 raise RefusedError(BAD, "a quality needs a policy, and this service has none.")
