@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
+from ray import serve
 
 import otcache_ray
 from otcache.generation.job import Job
@@ -146,6 +150,33 @@ def test_a_replica_answers_and_keeps_its_policy_where_another_is_none(tmp_path: 
     with pytest.raises(OtcacheError):
         server.reconfigure({"policy": str(tmp_path / "bad.otcache")})
     server.check_health()
+
+
+def _asked(port: int, **fields: Any) -> tuple[int, str | None]:
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    link.request("POST", "/generate", json.dumps(fields))
+    reply = link.getresponse()
+    reply.read()
+    return reply.status, reply.getheader("x-otcache-executed")
+
+
+def test_a_deployment_on_loopback() -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    serve.start(http_options={"port": port})
+    try:
+        app = otcache_ray.app(PIPELINE, num_steps=STEPS, ray_actor_options={"num_cpus": 1})
+        serve.run(app, route_prefix="/generate")
+        with ThreadPoolExecutor(4) as clients:
+            budgets = [1 + n % 5 for n in range(20)]
+            found = list(clients.map(lambda b: _asked(port, prompt="red", budget=b), budgets))
+        assert found == [(200, str(budget)) for budget in budgets]
+        assert _asked(port, prompt="red", budget="ten")[0] == 400
+        assert _asked(port, prompt="r" * 2**20, budget=2)[0] == 413
+        assert _asked(port, prompt="red", budget=2) == (200, "2")
+    finally:
+        serve.shutdown()
 
 
 def test_a_deployment_takes_the_options_of_serve() -> None:
