@@ -40,8 +40,12 @@ class Single:
     report: RunReport
 
 
-def _usual_steps(target: Any, policy: Policy | None) -> Any:
-    """Return ``num_inference_steps`` of a policy's calibration, or the default of a pipeline's call."""
+def usual_steps(target: Any, policy: Policy | None) -> Any:
+    """Return ``num_inference_steps`` of a policy's calibration, or the default of a pipeline's call.
+
+    Raises:
+        OtcacheError: if there is neither.
+    """
     if policy is not None:
         return policy.provenance.inference_steps or policy.provenance.num_steps
     taken = inspect.signature(type(target).__call__).parameters.get("num_inference_steps")
@@ -104,7 +108,7 @@ class Maker:
         """
         target, policy = self.target, self.policy
         sampler = choose(self.registry, "probes", target, self.probe)
-        steps = _usual_steps(target, policy) if self.num_steps is None else self.num_steps
+        steps = usual_steps(target, policy) if self.num_steps is None else self.num_steps
         n = integer("num_steps", steps, 1)
         given = samples_of(samples), tuple(map(seed_of, seeds))
         request = sampler.prepared(target, SampleRequest(*given, n, self.call, len(samples)))

@@ -217,7 +217,9 @@ def storage_at(url: str) -> Any:
 
     kind, _, place = url.partition("://")
     if kind == "journal":
-        backend = optuna.storages.journal.JournalFileBackend(place)
+        from optuna.storages.journal import JournalFileBackend
+
+        backend = JournalFileBackend(place)
         return optuna.storages.JournalStorage(backend)
     if kind == "grpc":
         host, _, port = place.rpartition(":")

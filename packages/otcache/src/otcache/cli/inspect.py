@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from otcache.cli.options import Json, integer, integers, numbers
 from otcache.cli.output import show_facts, show_json, show_table
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
+
+if TYPE_CHECKING:
+    from otcache.estimating import CalibrationRow
 
 
 def inspect(
@@ -102,7 +105,7 @@ def estimate(
             memory=memory,
             dtype=dtype,
         )
-    rows = ()
+    rows: tuple[CalibrationRow, ...] = ()
     if calibration:
         rows = estimate_calibration(counted, budgets=budgets, samples=samples, tflops=tflops)
     if as_json:

@@ -141,7 +141,7 @@ class Service:
         registry: where plugins come from; None: the installed ones.
 
     Raises:
-        OtcacheError: if the pipeline cannot be opened, or the policy is of another one.
+        OtcacheError: if the pipeline cannot be opened, the policy is of another one, or nothing says N.
     """
 
     def __init__(
@@ -157,10 +157,12 @@ class Service:
     ) -> None:
         job = Job(pipeline, "", 1, num_steps=num_steps, call=dict(call or {}))
         self._workshop = Workshop(job, None, registry or installed())
-        self._num_steps, self._limits = num_steps, limits or Limits()
+        self._limits = limits or Limits()
         self._observe: Callable[[Served], None] = observe or (lambda served: None)
         self._policy: Policy | None = None
-        if policy is not None:
+        if policy is None:
+            self._most = self._workshop.num_steps
+        else:
             self.reload(policy)
         self._waiting: deque[_Waiting] = deque()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
@@ -175,7 +177,7 @@ class Service:
         """
         loaded = load_policy(policy)
         self._workshop.check(loaded)
-        self._policy = loaded
+        self._policy, self._most = loaded, loaded.num_steps
 
     def health(self) -> dict[str, Any]:
         """Return whether requests are taken, and how many wait."""
@@ -262,10 +264,8 @@ class Service:
                 return policy.for_quality(str(ask.quality))
             except OtcacheError as error:
                 raise RefusedError(BAD, str(error)) from None
-        most = policy.num_steps if policy else self._num_steps
-        if ask.budget < 1 or (most is not None and ask.budget > most):
-            wanted = "at least 1" if most is None else f"in 1..{most}"
-            raise RefusedError(BAD, expected("budget", ask.budget, wanted))
+        if not 1 <= ask.budget <= self._most:
+            raise RefusedError(BAD, expected("budget", ask.budget, f"in 1..{self._most}"))
         return ask.budget
 
     async def _file(self, ask: Ask, budget: int) -> tuple[File, int]:

@@ -18,7 +18,7 @@ import msgspec
 from otcache.generation.job import FILES, Job, Piece, digest
 from otcache.generation.manifest import Made
 from otcache.generation.store import Store, StoreError
-from otcache.media import Maker, encoded
+from otcache.media import Maker, encoded, usual_steps
 from otcache.pipelines import FRAMES_PER_SECOND, open_pipeline, sample_of
 from otcache.processes import Channel
 from otcache.running import load_policy, schedule_of
@@ -109,6 +109,16 @@ class Workshop:
         files = [encoded(output, self._rate, self._registry) for output in outputs]
         said = tuple(dict.fromkeys([*notices, *report.warnings]))
         return [File(*file, executed, seconds, dict(report.expected), said) for file in files]
+
+    @property
+    def num_steps(self) -> int:
+        """N of runs without a policy.
+
+        Raises:
+            OtcacheError: if nothing says it.
+        """
+        steps = self._maker.num_steps
+        return int(usual_steps(self._maker.target, None) if steps is None else steps)
 
     def check(self, policy: Policy) -> None:
         """Check a policy against the pipeline.
