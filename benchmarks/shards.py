@@ -3,7 +3,7 @@
 The methods of the demo on two calibration prompts at N = 20, B = 4 and 8. Four shares in folders of their
 own, one after the other, and the same four at once in one folder, each joined: ``results.json`` must be that
 of one run, but for times, memory and the command line. Then ``kill -9`` of the command or of its worker at
-ten seeded points of a comparison of four methods, and the same command again where it was killed: the same
+ten seeded points of a comparison of three methods, and the same command again where it was killed: the same
 results, and no file that was finished at the kill may have been written again. Exit status 1 if anything
 differs.
 """
@@ -31,7 +31,7 @@ from otcache_diffusers import demo
 COMMON = ("--steps", "20", "--budgets", "4,8", "--samples", "4", "--reference-steps", "0")
 #: The methods of ``otcache demo``.
 METHODS = ("--methods", ",".join(["otcache", *BASELINES.values()]))
-FEW = ("--methods", "uniform,taylorseer,easycache,otcache")
+FEW = ("--methods", "uniform,meancache,l2p")
 SHARES, KILLS, LIMIT = 4, 10, 1800
 #: Fields that differ from run to run.
 TIMED = (
