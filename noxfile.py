@@ -109,7 +109,8 @@ def _own_solver(session: nox.Session) -> None:
         shutil.rmtree(made, ignore_errors=True)
     few = ("--steps", "12")
     session.run(
-        *("otcache", "calibrate", "demo", *few, "--prompts", "two.txt", "--out", "own-calibration")
+        *("otcache", "calibrate", "demo", *few, "--prompts", "two.txt", "--seeds", "0,1"),
+        *("--out", "own-calibration"),
     )
     session.run(*("otcache", "plan", "own-calibration", "--solver", "halving", "--out", "own.json"))
     session.run(

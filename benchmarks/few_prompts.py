@@ -7,7 +7,7 @@ held-out samples, with a seed each, at every rung, over that of the eight. OUT k
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from demo_runs import head, mean_cell, parser, row, write
 from instant import Bench, Errors, Target, geometric
 
 import otcache
-from otcache.calibration.recipe import Recipe
+from otcache.calibration.efforts import EFFORTS
 
 ALL = 8
 COUNTS = (2, 4)
@@ -27,7 +27,7 @@ HEAD = [
     "# Few calibration prompts",
     "",
     "Made by `nox -s bench -- few_prompts OUT` on two CPU cores: standard calibrations from eight prompts,",
-    "from both halves of them and from the four quarters. Each policy runs the held-out samples (of a seed",
+    "from both halves of them (two seeds a prompt) and from the four quarters (four seeds). Each policy runs the held-out samples (of a seed",
     "for each prompt) at every rung; a ratio is of mean RMSE over samples and parts to that of the eight.",
     "",
 ]
@@ -65,7 +65,7 @@ class FewBench(Bench):
         every = runs.calibration_prompts
         runs.calibration_prompts = every[part.prompts]
         try:
-            return otcache.plan(runs.calibrate(folder, Recipe(batch_size=16)))
+            return otcache.plan(runs.calibrate(folder, replace(EFFORTS["standard"], batch_size=16)))
         finally:
             runs.calibration_prompts = every
 

@@ -17,10 +17,13 @@ import otcache
 from otcache.calibration.contest import Contender, baselines, candidate, settle_ladder
 from otcache.calibration.efforts import EFFORTS, full_runs, recipe_of
 from otcache.calibration.recipe import BASELINES, UNIFORM, Recipe
+from otcache.calibration.record import request_of
 from otcache.cli.app import app
 from otcache.progress import Stages
+from otcache.running import choose
 from otcache_core import OtcacheError, Schedule
 from otcache_core.contracts import Evaluation
+from otcache_core.plugins import installed
 from otcache_core.uncalibrated import default_schedule
 
 PROMPTS = ["one", "two", "three", "four"]
@@ -79,8 +82,27 @@ def test_a_quick_calibration_is_kept_and_read_back(tmp_path: Path) -> None:
 
 
 def test_standard_is_what_is_done_without_a_word() -> None:
-    assert recipe_of(None) == recipe_of("standard") == Recipe()
+    assert recipe_of(None) == recipe_of("standard") == Recipe(least_samples=8)
     assert EFFORTS["thorough"].refinement == "gauss-newton"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "seeds", "wanted"),
+    [
+        (3, None, [(k % 3, k) for k in range(9)]),
+        (8, None, [(k, k) for k in range(8)]),
+        (9, None, [(k, k) for k in range(9)]),
+        (2, (5, 6), [(0, 5), (0, 6), (1, 5), (1, 6)]),
+    ],
+)
+def test_of_few_prompts_each_has_several_seeds(
+    prompts: int, seeds: tuple[int, ...] | None, wanted: list[tuple[int, int]]
+) -> None:
+    texts, loop = [str(n) for n in range(prompts)], make_loop()
+    probe = choose(installed(), "probes", loop)
+    found = request_of(probe, loop, texts, seeds, STEPS, {}, 8, recipe_of(None).least_samples)
+    pairs = [(int(str(p)), seed) for p, seed in zip(found.prompts, found.seeds, strict=True)]
+    assert pairs == wanted
 
 
 @pytest.mark.remedy("is a recipe by itself, and recipe= another: give one of them")

@@ -76,14 +76,15 @@ def calibrate(
 
     Args:
         target: a diffusers pipeline or ``otcache.loop(...)``.
-        prompts: at least one; eight are a good number, and two do for a quick calibration. A sample may also
+        prompts: at least one; eight are a good number, and two do for a quick calibration. Of fewer a
+            standard one measures each with several seeds, so that there are eight samples. A sample may also
             be a mapping of call arguments, as ``{"prompt": "a cat", "image": image}`` or
             ``{"class_labels": 207}``: docs/inputs.md.
         num_inference_steps: steps, as the pipeline will be called; N is what its sampler makes
             of them, and what budgets count (Heun: 2n - 1, PNDM: n + 1, a strength of 0.7: 0.7 n, most
             others: n), known from the first run.
-        seeds: every prompt is sampled with every seed; None gives each prompt a seed of its own, 0, 1, ...
-            Weights are measured on noise that they were not fitted to, so there should be several.
+        seeds: every prompt is sampled with every seed; None gives each prompt a seed of its own, 0, 1, ...,
+            or several. Weights are measured on noise that they were not fitted to, so there should be several.
         effort: ``quick`` (at most 6 full runs in all for one budget up to N/3: two samples, the first ones,
             at ``budgets`` alone), ``standard`` (the default: 17 to 21 full runs a sample, every budget) or
             ``thorough`` (with refined weights, up to 40 more). Names of recipes:
@@ -117,7 +118,8 @@ def calibrate(
     if directory == "":  # as of a variable that is not set; Path would make it the current folder
         raise OtcacheError(expected("directory", "", "the name of a folder", "'.' is this one."))
     recorder = choose(registry, "probes", target, probe)
-    request = request_of(recorder, target, prompts, seeds, steps, call, recipe.batch_size)
+    least = recipe.least_samples
+    request = request_of(recorder, target, prompts, seeds, steps, call, recipe.batch_size, least)
     measured = slice(recipe.samples)
     request = replace(request, prompts=request.prompts[measured], seeds=request.seeds[measured])
     if recipe.keep.folder is None:

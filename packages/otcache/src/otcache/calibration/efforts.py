@@ -15,6 +15,9 @@ STANDARD = "standard"
 #: Full runs of a sample that the displacement cost model takes, about.
 COST_RUNS = 4.0
 
+#: Samples of a standard calibration, at least: weights of fewer do not carry over to other samples, and
+#: further seeds of a prompt are as good as further prompts (docs/few-prompts.md).
+ENOUGH = 8
 #: Quick runs two samples, each with weights fitted on the other one, at the budgets that are asked for: the
 #: steps without calibration and those of the second-order dynamic program, whose costs are read off the
 #: recorded outputs. The lower of these and of what needs no calibration is kept, also where that is not
@@ -32,8 +35,8 @@ QUICK = Recipe(
 )
 EFFORTS = {
     "quick": QUICK,
-    STANDARD: Recipe(),
-    "thorough": Recipe(refinement="gauss-newton"),
+    STANDARD: Recipe(least_samples=ENOUGH),
+    "thorough": Recipe(least_samples=ENOUGH, refinement="gauss-newton"),
 }
 
 

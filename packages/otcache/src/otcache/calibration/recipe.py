@@ -45,7 +45,14 @@ GIVEN = {
 #: Runs of at most so many steps are those of distilled models.
 FEW_STEPS = 8
 #: The least value of each whole number of a recipe.
-_LEAST = {"cost_samples": 1, "anchor_trials": 1, "batch_size": 1, "climb_trials": 0, "seed": 0}
+_LEAST = {
+    "least_samples": 1,
+    "cost_samples": 1,
+    "anchor_trials": 1,
+    "batch_size": 1,
+    "climb_trials": 0,
+    "seed": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,8 @@ class Recipe:
             the lower of a fitted schedule and of what needs no calibration is kept, and another baseline
             only where it is clearly below that.
         samples: that are measured at most, the first ones; None for all.
+        least_samples: that are measured at least: where there are fewer prompts, and no seeds are given, each
+            is measured with several seeds.
 
     Raises:
         OtcacheError: if a number is of the wrong kind or out of range, or a choice is neither a name nor of
@@ -126,6 +135,7 @@ class Recipe:
     baselines: Sequence[str] = BASELINES
     fallback: str | None = UNIFORM
     samples: int | None = None
+    least_samples: int = 1
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

@@ -212,14 +212,23 @@ def request_of(
     num_steps: int,
     call: dict[str, Any],
     batch_size: int,
+    least: int = 1,
 ) -> SampleRequest:
-    """Return what is measured: every sample with every seed, or each with one of its own."""
+    """Return what is measured: every sample with every seed, or each with one or more of its own.
+
+    Without seeds the k-th one is k: first each sample has one, then each a second one, until there are
+    ``least``.
+    """
     samples = samples_of(prompts)
     request = SampleRequest(samples, tuple(range(len(samples))), num_steps, call, batch_size)
     request = probe.prepared(target, request)
     if seeds is not None:
         every, each_seed = zip(*product(request.prompts, seeds_of(seeds)), strict=True)
         request = replace(request, prompts=every, seeds=each_seed)
+    else:
+        rounds = -(-least // len(samples))
+        every = request.prompts * rounds
+        request = replace(request, prompts=every, seeds=tuple(range(len(every))))
     if len(request.seeds) > 1 and len(set(request.seeds)) == 1:
         notify(ONE_SEED)
     return request
