@@ -27,8 +27,9 @@ HEAD = [
     "# Few calibration prompts",
     "",
     "Made by `nox -s bench -- few_prompts OUT` on two CPU cores: standard calibrations from eight prompts,",
-    "from both halves of them (two seeds a prompt) and from the four quarters (four seeds). Each policy runs the held-out samples (of a seed",
-    "for each prompt) at every rung; a ratio is of mean RMSE over samples and parts to that of the eight.",
+    "from both halves of them (two seeds a prompt) and from the four quarters (four seeds). Each policy",
+    "runs the held-out samples (of a seed for each prompt) at every rung; a ratio is of mean RMSE over",
+    "samples and parts to that of the eight.",
     "",
 ]
 
