@@ -83,7 +83,7 @@ def calibrate(
         num_inference_steps: steps, as the pipeline will be called; N is what its sampler makes
             of them, and what budgets count (Heun: 2n - 1, PNDM: n + 1, a strength of 0.7: 0.7 n, most
             others: n), known from the first run.
-        seeds: every prompt is sampled with every seed; None gives each prompt a seed of its own, 0, 1, ..., or
+        seeds: every prompt is sampled with every seed; None gives each prompt one of its own, 0, 1, ..., or
             several. Weights are measured on noise that they were not fitted to: there should be several.
         effort: ``quick`` (at most 6 full runs in all for one budget up to N/3: two samples, the first ones,
             at ``budgets`` alone), ``standard`` (the default: 17 to 21 full runs a sample, every budget) or
