@@ -47,8 +47,13 @@ def make_second_time() -> otcache.Loop:
     return make()
 
 
-def make() -> otcache.Loop:
-    """Return the loop."""
+def make_too_few() -> otcache.Loop:
+    """Return a loop that gives one sample, however many are wanted."""
+    return make(slice(1))
+
+
+def make(given: slice = slice(None)) -> otcache.Loop:
+    """Return the loop, or one that gives some of its samples only."""
     painter, grid = Painter(), torch.linspace(1, 0, STEPS + 1)
 
     def sample(prompts: list[str], seeds: list[int], num_steps: int) -> torch.Tensor:
@@ -57,6 +62,6 @@ def make() -> otcache.Loop:
         x = torch.stack([torch.randn(SIZE, SIZE, 3, generator=g) for g in noise])
         for i in range(num_steps):
             x = x + (grid[i + 1] - grid[i]) * painter(x, grid[i], colours)
-        return x.clamp(0, 1)
+        return x.clamp(0, 1)[given]
 
     return otcache.loop(sample, denoiser=painter, grid=grid.tolist())

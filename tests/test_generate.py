@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from otcache.cli import app
-from otcache.generation.job import Job
+from otcache.generation import runner
+from otcache.generation.job import Job, Piece
 from otcache.generation.manifest import Made
 from otcache.generation.runner import Generated, generate
 from otcache.generation.store import TRIES, Store, StoreError
+from otcache.generation.worker import Opening
+from otcache.processes import EndedError
 from otcache_core import FileError, OtcacheError
 
 PROMPTS = ["red", "blue", "a green one", "poison", "white", "yellow", "black"]
@@ -233,3 +239,49 @@ def test_command_line(prompts: Path, tmp_path: Path) -> None:
     assert found["made"] == 2 * len(GOOD)
     assert [(one["sample"], one["seed"]) for one in found["failed"]] == [(3, 1), (3, 2)]
     assert Path(found["manifest"]).is_file()
+
+
+class Elsewhere:
+    """A worker on a machine that is not there yet, is lost, or is: by its number."""
+
+    def __init__(self, number: int) -> None:
+        self._number, self._worker, self._said = number, None, list[dict[str, Any]]()
+
+    def __enter__(self) -> Elsewhere:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    last_words = "nothing"
+
+    def give(self, task: dict[str, Any]) -> None:
+        if self._worker is None:
+            self._worker = msgspec.convert(task, Opening).worker()
+            self._said.append({"event": "ready"})
+        else:
+            pieces = msgspec.convert(task["samples"], list[Piece])
+            try:
+                lines = msgspec.to_builtins(self._worker.make(pieces))
+                self._said.append({"event": "made", "lines": lines})
+            except ValueError as error:
+                self._said.append({"event": "failed", "reason": f"ValueError: {error}"})
+
+    def event(self, timeout: float) -> dict[str, Any] | None:
+        if self._number < 4:  # lost at its start, or at its first sample
+            if self._number % 2 or self._said[0]["event"] != "ready":
+                raise EndedError(-9, "preempted")
+        elif self._number % 3:
+            return {"event": "waiting"}
+        return self._said.pop(0)
+
+
+def test_lost_machines_and_machines_that_never_come_cost_nothing(
+    prompts: Path, tmp_path: Path, wanted: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = count()
+    start = nullcontext(lambda command, log, threads: Elsewhere(next(numbers)))
+    monkeypatch.setattr(runner, "open_runner", lambda name, workers: start)
+    url = str(tmp_path / "made")
+    _check(generate(JOB, prompts, url, workers=4, runner="ray"))
+    assert _content(Store(url)) == wanted

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import sys
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -156,6 +157,26 @@ def test_who_fails_in_a_shared_call_fails_alone(monkeypatch: pytest.MonkeyPatch)
         return [reply.status for reply in replies]
 
     assert asyncio.run(talk()) == [200, 500, 200]
+
+
+def test_no_request_hangs_where_a_call_gives_too_little_or_never_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(TESTS)
+    end = threading.Event()
+    short = Service("colours:make_too_few", num_steps=STEPS)
+    late = _service([], call=0.05)
+    monkeypatch.setattr(late._workshop, "make", lambda *call: end.wait())
+
+    async def talk(asked: Service) -> list[int]:
+        bodies = [_body(seed=n, budget=2 + n % 2) for n in range(4)]
+        return [one.status for one in await asyncio.gather(*map(asked.reply, bodies))]
+
+    assert asyncio.run(talk(short)) == [200] * 4  # each alone
+    assert sorted(asyncio.run(talk(late))) == [500, 500, 503, 503]
+    assert late.stuck
+    assert asyncio.run(late.reply(_body())).status == 503
+    end.set()
 
 
 def test_more_than_can_wait_are_refused_and_a_drained_service_takes_none(

@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
     app = make_app(given.pipeline, given.policy, given.steps)
-    uvicorn.run(app, port=given.port, log_level="warning", timeout_graceful_shutdown=60)
+    uvicorn.run(app, port=given.port, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -108,6 +108,17 @@ def test_rows_of_a_ray_data_pipeline(tmp_path: Path) -> None:
     assert again["file"] == [files[0].read_bytes()]
 
 
+def test_rows_that_differ_in_anything_have_files_of_their_own(tmp_path: Path) -> None:
+    made = otcache_ray.Generator(PIPELINE, budget=3, num_steps=STEPS, out=str(tmp_path))
+    other = otcache_ray.Generator(PIPELINE, budget=4, num_steps=STEPS, out=str(tmp_path))
+    prompts = np.array(["red", "red", None, "", "blue"], dtype=object)
+    seeds = np.array([1, 2, 3, 4, -1])
+    rows = made({"prompt": prompts, "seed": seeds})
+    assert [bool(reason) for reason in rows["reason"]] == [False, False, True, True, True]
+    paths = [*rows["path"][:2], *other({"prompt": prompts[:2], "seed": seeds[:2]})["path"]]
+    assert len(set(paths)) == 4
+
+
 @pytest.mark.remedy("a generator has a budget or a quality: give one of them.")
 @pytest.mark.remedy("needs a policy, got none: give one, or a budget.")
 @pytest.mark.remedy("a batch must have a column {}, got {}: rename one to it.")
@@ -147,8 +158,10 @@ def test_a_replica_answers_and_keeps_its_policy_where_another_is_none(tmp_path: 
     assert [reply.status_code for reply in replies] == [200, 200, 400, 400]
     assert [reply.headers["x-otcache-executed"] for reply in replies[:2]] == ["2", "3"]
     (tmp_path / "bad.otcache").write_text("{}")
-    with pytest.raises(OtcacheError):
+    with pytest.raises(OtcacheError):  # a replica does not start with it
         server.reconfigure({"policy": str(tmp_path / "bad.otcache")})
+    server.reconfigure({})
+    server.reconfigure({"policy": str(tmp_path / "bad.otcache")})
     server.check_health()
 
 

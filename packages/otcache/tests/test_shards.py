@@ -7,8 +7,8 @@ import fcntl
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -96,6 +96,34 @@ def test_other_comparisons_and_other_folders_are_not_joined(tmp_path: Path) -> N
     assert joined(shares, Folder(tmp_path / "joined"))[1].methods == METHODS
 
 
+def test_what_nobody_began_is_not_run(tmp_path: Path) -> None:
+    _, shares = _shares(tmp_path)
+    for share in shares:
+        share.keep_plan(Plan((*METHODS, "later")))
+    folder, plan = joined(shares, Folder(tmp_path / "joined"))
+    results, _ = Assembly(folder, Measures({})).results(plan.methods, {}, "")
+    assert ("later", "not run") in [(gap.method, gap.reason) for gap in results.missing]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").touch()
+    with pytest.raises(FileError, match="must be a new folder"):
+        joined(shares, Folder(tmp_path / "full"))
+
+
+def test_nothing_is_removed_under_a_process(tmp_path: Path) -> None:
+    folder = fakes.finished(tmp_path / "out")
+    (tmp_path / "more").mkdir()
+    _, shares = _shares(tmp_path / "more")
+    shares[0].of("good").keep_measured({"more": 1})
+    with locked(folder.of("good").path):
+        with pytest.raises(FileError, match="works in it, at good"):
+            folder.begin(fakes.job(title="another"), overwrite=True)
+        with pytest.raises(FileError, match="another process works in it"):
+            joined([shares[0]], folder)
+    assert folder.of("good").run("B = 2") is not None
+    folder.begin(fakes.job(title="another"), overwrite=True)
+    assert folder.of("good").run("B = 2") is None
+
+
 def test_one_process_at_a_time_is_at_a_method(tmp_path: Path) -> None:
     """And one that is killed holds nothing."""
     folder = Folder(tmp_path / "out")
@@ -143,7 +171,7 @@ class _Point:
         self.name, self.load = "cluster", load
 
 
-def _fails(workers: int) -> None:
+def _fails(workers: int) -> Iterator[None]:
     raise ConnectionError("no cluster here")
 
 
@@ -157,7 +185,7 @@ def test_runners_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
             assert start is WorkerProcess
     assert made == [3]
     with pytest.raises(OtcacheError, match=r"pip install 'otcache\[ray\]'"):
-        processes.open_runner("ray", 1)
+        processes.open_runner("ray", 1).__enter__()
     monkeypatch.setattr(points[0], "name", "ray")
     with processes.open_runner("ray", 2) as start:
         assert start is WorkerProcess
@@ -165,9 +193,8 @@ def test_runners_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         OtcacheError, match=r"no runner is called 'slurm'\. Known: local, cluster, ray"
     ):
-        processes.open_runner("slurm", 1)
-    points[0] = _Point(lambda: _fails)
-    with pytest.raises(
-        PluginError, match="'cluster' cannot be opened: ConnectionError: no cluster"
-    ):
-        processes.open_runner("cluster", 1)
+        processes.open_runner("slurm", 1).__enter__()
+    for fails in (_fails, contextmanager(_fails)):
+        points[0] = _Point(lambda fails=fails: fails)  # type: ignore[misc]
+        with pytest.raises(PluginError, match="'cluster' cannot be opened: ConnectionError: no c"):
+            processes.open_runner("cluster", 1).__enter__()

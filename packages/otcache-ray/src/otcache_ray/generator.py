@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,15 +18,22 @@ from otcache.generation.store import Store
 from otcache.generation.worker import File, Workshop
 from otcache.running import load_policy
 from otcache_core import OtcacheError
-from otcache_core.errors import shortened
+from otcache_core.errors import expected, shortened
 from otcache_core.plugins import installed
 from otcache_core.plugins.info import ANY, reason_of
 from otcache_core.policy import Policy
-from otcache_core.samples import Sample
+from otcache_core.samples import Sample, seed_of
 
 Batch = Mapping[str, NDArray[Any]]
 #: Columns of a batch that are read, where it has them.
 PROMPT, SEED = "prompt", "seed"
+
+
+class Row(NamedTuple):
+    """What a row asks for."""
+
+    sample: Sample
+    seed: int
 
 
 class Generator:
@@ -82,6 +91,8 @@ class Generator:
             call=dict(call or {}),
             frames_per_second=frames_per_second,
         )
+        policy_digest = "" if known is None else digest(msgspec.json.encode(known))
+        self._identity = [msgspec.to_builtins(job), policy_digest]
         self._workshop = Workshop(job, known, installed())
         self._store = Store(out) if out else None
         self._arguments = tuple(arguments)
@@ -102,35 +113,35 @@ class Generator:
             raise OtcacheError(
                 f"a batch must have a column {PROMPT!r}, got {', '.join(batch)}: rename one to it."
             )
-        prompts = [str(prompt) for prompt in batch[PROMPT]]
-        own = [_seed_of(prompt) for prompt in prompts]
-        seeds = [int(seed) for seed in batch[SEED]] if SEED in batch else own
-        samples = [self._sample(batch, row, prompt) for row, prompt in enumerate(prompts)]
-        made = self._made(samples, seeds)
+        rows = [self._row(batch, number) for number in range(len(batch[PROMPT]))]
+        good = [row for row in rows if isinstance(row, Row)]
+        files = iter(self._made(good) if good else [])
+        made = [next(files) if isinstance(row, Row) else row for row in rows]
         self._check(made)
-        return {
-            **batch,
-            SEED: np.array(seeds, dtype=np.uint64),
-            **self._columns(prompts, seeds, made),
-        }
+        seeds = [row.seed if isinstance(row, Row) else 0 for row in rows]
+        return {**batch, SEED: np.array(seeds, dtype=np.uint64), **self._columns(rows, made)}
 
-    def _sample(self, batch: Batch, row: int, prompt: str) -> Sample:
-        if not self._arguments:
-            return prompt
-        values = {name: batch[name][row] for name in self._arguments}
-        return {
-            PROMPT: prompt,
-            **{k: v.item() if hasattr(v, "item") else v for k, v in values.items()},
-        }
+    def _row(self, batch: Batch, number: int) -> Row | str:
+        """Return what a row asks for, or why it cannot be made."""
+        prompt = batch[PROMPT][number]
+        if not isinstance(prompt, str) or not prompt.strip():
+            return shortened(expected("prompt", prompt, "a text"))
+        values = {name: _plain(batch[name][number]) for name in self._arguments}
+        try:
+            known = SEED in batch
+            seed = seed_of(_plain(batch[SEED][number])) if known else _seed_of(prompt)
+        except OtcacheError as error:
+            return shortened(str(error))
+        return Row({PROMPT: prompt, **values} if values else prompt, seed)
 
-    def _made(self, samples: Sequence[Sample], seeds: Sequence[int]) -> list[File | str]:
+    def _made(self, rows: Sequence[Row]) -> list[File | str]:
         """Return the files, or why there is none."""
         try:
-            return list(self._workshop.make(samples, seeds))
+            return list(self._workshop.make([r.sample for r in rows], [r.seed for r in rows]))
         except ANY as error:
-            if len(samples) == 1:
+            if len(rows) == 1:
                 return [shortened(reason_of(error))]
-            return [self._made([s], [seed])[0] for s, seed in zip(samples, seeds, strict=True)]
+            return [self._made([row])[0] for row in rows]
 
     def _check(self, made: Sequence[File | str]) -> None:
         """Raise where the first rows fail alike: no prompt is to blame for that."""
@@ -142,10 +153,10 @@ class Generator:
             raise OtcacheError(f"the first {len(self._early)} rows fail alike: {self._early[0]}")
 
     def _columns(
-        self, prompts: Sequence[str], seeds: Sequence[int], made: Sequence[File | str]
-    ) -> dict[str, Any]:
+        self, rows: Sequence[Row | str], made: Sequence[File | str]
+    ) -> dict[str, list[Any]]:
         files = [one if isinstance(one, File) else None for one in made]
-        columns: dict[str, Any] = {
+        columns: dict[str, list[Any]] = {
             "budget": [self._budget for _ in made],
             "executed": [one.executed if one else 0 for one in files],
             "seconds": [one.seconds if one else 0.0 for one in files],
@@ -154,15 +165,20 @@ class Generator:
         }
         if self._store is None:
             return {**columns, "file": [one.data if one else b"" for one in files]}
-        rows = zip(prompts, seeds, files, strict=True)
-        return {**columns, "path": [self._kept(*row) for row in rows]}
+        return {**columns, "path": [self._kept(*pair) for pair in zip(rows, files, strict=True)]}
 
-    def _kept(self, prompt: str, seed: int, file: File | None) -> str:
-        if file is None or self._store is None:
+    def _kept(self, row: Row | str, file: File | None) -> str:
+        if file is None or self._store is None or isinstance(row, str):
             return ""
-        name = f"{FILES}/{digest(prompt.encode())[:16]}-{seed}{file.suffix}"
+        what = json.dumps([self._identity, row.sample], sort_keys=True, default=repr)
+        name = f"{FILES}/{digest(what.encode())[:16]}-{row.seed}{file.suffix}"
         self._store.write(name, file.data)
         return name
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy's as one of Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _budget(policy: Policy | None, budget: int | None, quality: str | None) -> int:

@@ -19,6 +19,7 @@ import ray
 from ray.exceptions import RayError
 
 from otcache.processes import WAITING, EndedError, Event, Start, Worker, WorkerProcess
+from otcache_core import OtcacheError
 from otcache_core.notices import notify
 
 #: Seconds that an actor listens to its process at a time, and that it has to end it.
@@ -106,8 +107,9 @@ class RayWorker(Worker):
             if not done:
                 return None
             said, self._event = ray.get(self._event), None
-        except RayError:
-            raise EndedError(-9) from None  # with its actor or its machine
+        except RayError as error:
+            lost = str(error).strip().splitlines()
+            raise EndedError(-9, lost[-1] if lost else type(error).__name__) from None
         if isinstance(said, int):
             raise EndedError(said)
         return None if said is None else dict(said)
@@ -149,6 +151,11 @@ def on_cluster(
         has = ray.cluster_resources()
         gpus = (GPUS if has.get("GPU") else 0.0) if num_gpus is None else num_gpus
         fit = min(has.get("CPU", 0) / num_cpus, has.get("GPU", 0) / gpus if gpus else workers)
+        if fit < 1:
+            raise OtcacheError(
+                f"a worker wants {num_cpus:g} cores and {gpus:g} GPUs, and the whole cluster has "
+                f"{has.get('CPU', 0):g} and {has.get('GPU', 0):g}."
+            )
         if fit < workers:
             notify(
                 f"{workers} workers want {num_cpus:g} cores and {gpus:g} GPUs each, and the cluster has "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from otcache.generation.service import Limits, Served, Service
+from otcache_core import OtcacheError
+
+LOGGER = logging.getLogger("ray.serve")
 
 #: Bounds of seconds in the histogram.
 BOUNDS = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
@@ -67,7 +71,7 @@ class Server:
         call: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
     ) -> None:
-        self._metrics = Metrics()
+        self._metrics, self._configured = Metrics(), policy is not None
         self._service = Service(
             pipeline,
             policy,
@@ -78,9 +82,15 @@ class Server:
         )
 
     def reconfigure(self, config: Mapping[str, Any]) -> None:
-        """Use another policy from now on; one that does not fit leaves the one there is, and raises."""
-        if config.get("policy"):
-            self._service.reload(config["policy"])
+        """Use another policy from now on; after the first one, one that does not fit leaves what there is."""
+        try:
+            if config.get("policy"):
+                self._service.reload(config["policy"])
+        except OtcacheError as error:
+            if not self._configured:
+                raise
+            LOGGER.error("the policy stays what it was: %s", error)
+        self._configured = True
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request."""
@@ -89,8 +99,9 @@ class Server:
         return Response(reply.body, reply.status, reply.headers)
 
     def check_health(self) -> None:
-        """Raise where this replica cannot go on."""
-        self._service.health()
+        """Raise where this replica cannot go on: a pipeline call hangs."""
+        if self._service.stuck:
+            raise RuntimeError("a pipeline call hangs")
 
 
 def app(pipeline: str, policy: str | None = None, **options: Any) -> Any:
@@ -104,6 +115,11 @@ def app(pipeline: str, policy: str | None = None, **options: Any) -> Any:
     """
     own = {name: options.pop(name) for name in ("num_steps", "call", "limits") if name in options}
     config = {"policy": policy} if policy else None
-    defaults: dict[str, Any] = {"max_ongoing_requests": 64, "user_config": config}
+    defaults: dict[str, Any] = {
+        "user_config": config,
+        "max_ongoing_requests": 64,
+        "max_queued_requests": 256,
+        "graceful_shutdown_timeout_s": 600.0,
+    }
     deployment = serve.deployment(Server).options(name="otcache", **{**defaults, **options})
     return deployment.bind(pipeline, None, **own)

@@ -143,12 +143,14 @@ def estimate_calibration(
     if not 0 < tflops < math.inf:
         raise OtcacheError(expected("tflops", tflops, "finite and above 0"))
     samples = integer("samples", samples, 1)
-    quick = integers("budgets", budgets, 1, n) or [max(2, round(n / 5))]
+    asked = [b for b in integers("budgets", budgets, 1, n) if b < n]
+    quick = asked or [max(2, round(n / 5))]
     rows = []
     for effort in EFFORTS:
         named = quick if effort == "quick" else None
         recipe = recipe_of(effort, None, named).resolve(n)
-        measured = min(samples, recipe.samples or samples)
+        measured = max(samples, recipe.least_samples)
+        measured = min(measured, recipe.samples or measured)
         runs = full_runs(recipe, n, measured)
         flops = runs * n * call.calls_per_step * call.flops
         recorded = 4 * measured * ((1 + call.calls_per_step) * n + 1) * call.output_elements

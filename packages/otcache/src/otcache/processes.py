@@ -16,8 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import IO, Any, Protocol, Self, TextIO
@@ -42,15 +42,18 @@ class EndedError(Exception):
 
     Attributes:
         code: its exit status; negative: the signal that ended it.
+        lost: why nothing is known of how it ended, its machine is gone; empty otherwise.
     """
 
-    def __init__(self, code: int) -> None:
+    def __init__(self, code: int, lost: str = "") -> None:
         super().__init__(code)
-        self.code = code
+        self.code, self.lost = code, lost
 
     @property
     def how(self) -> str:
         """Say how."""
+        if self.lost:
+            return f"was lost with its machine ({self.lost})"
         return (
             f"ended by signal {-self.code}" if self.code < 0 else f"ended with status {self.code}"
         )
@@ -163,8 +166,9 @@ def lines_of(stream: IO[bytes]) -> queue.Queue[bytes | None]:
     return lines
 
 
-def open_runner(name: str, workers: int) -> AbstractContextManager[Start]:
-    """Return a context whose value starts workers.
+@contextmanager
+def open_runner(name: str, workers: int) -> Iterator[Start]:
+    """Open a runner: the value of the context starts workers.
 
     Args:
         name: ``local``, or that of an installed runner.
@@ -175,15 +179,17 @@ def open_runner(name: str, workers: int) -> AbstractContextManager[Start]:
         PluginError: if it cannot be opened.
     """
     if name == LOCAL:
-        return nullcontext(WorkerProcess)
+        yield WorkerProcess
+        return
     point = _find(name)
-    try:
-        opened: AbstractContextManager[Start] = point.load()(workers)
-    except OtcacheError:
-        raise
-    except Exception as error:
-        raise PluginError(f"runner {name!r} cannot be opened: {reason_of(error)}") from error
-    return opened
+    with ExitStack() as stack:
+        try:
+            start: Start = stack.enter_context(point.load()(workers))
+        except OtcacheError:
+            raise
+        except Exception as error:
+            raise PluginError(f"runner {name!r} cannot be opened: {reason_of(error)}") from error
+        yield start
 
 
 def _find(name: str) -> EntryPoint:

@@ -282,10 +282,13 @@ class SharedStudy:
 
         try:
             yield
-        except (StorageInternalError, OSError) as error:
+        except StorageInternalError as error:
             raise self._unreachable(error) from error
         except Exception as error:
-            if type(error).__module__.partition(".")[0] != "grpc":  # which need not be installed
+            # What is run meanwhile may fail by itself. grpc need not be installed.
+            file = str(getattr(error, "filename", None) or "")
+            own = file.startswith(self.storage.removeprefix("journal://"))
+            if not own and type(error).__module__.partition(".")[0] != "grpc":
                 raise
             raise self._unreachable(error) from error
 

@@ -160,6 +160,9 @@ def compare(
     if share is not None:
         mine = run_shard(job, names(methods), directory, share, settings, registry=registry)
         show_facts({"methods": mine if as_json else ", ".join(mine)}, as_json)
+        for method, reason in mine.items():
+            if reason and not as_json:
+                show_line(f"could not be run: {method}: {reason}")
         return
     results, written = run_comparison(job, names(methods), directory, settings, registry=registry)
     _show_results(results, written, as_json, names(metrics))
@@ -188,10 +191,10 @@ def report(
     """Write the report of a comparison again, or that of its shards joined; runs no pipeline."""
     from otcache.comparison.runner import join
     from otcache.progress import Stages
-    from otcache.report import RESULTS, rebuild
+    from otcache.report import rebuild
 
     stages = Stages(not as_json)
-    if len(directories) == 1 and out is None and _has_report(directories[0], RESULTS):
+    if len(directories) == 1 and out is None and not _is_shared(directories[0]):
         written = [str(path) for path in rebuild(directories[0], stages=stages)]
         facts = {"files": written} if as_json else {"report": directories[0] / "report.html"}
         show_facts(facts, as_json)
@@ -199,9 +202,12 @@ def report(
     _show_results(*join(directories, out or directories[0], stages=stages), as_json)
 
 
-def _has_report(directory: Path, results: str) -> bool:
-    """Whether a folder has a report, or no work of shards either: its error is that of a report then."""
-    return (directory / results).exists() or not (directory / "plan.json").exists()
+def _is_shared(directory: Path) -> bool:
+    """Whether a folder has the work of shares, so that its report is made of what is finished now."""
+    from otcache.comparison.folder import Folder
+
+    plan = Folder(directory).plan
+    return plan is not None and plan.shared
 
 
 def _show_results(

@@ -219,6 +219,8 @@ def _missing(method: str, part: MethodFolder, assigned: Assignment) -> list[Miss
     if "" in failed and not assigned.labels:
         return [Missing(method, None, failed[""])]
     missing = list(assigned.missing)
+    if part.assignment() is None:
+        missing.append(Missing(method, None, failed.get("", "not run")))
     for budget, label in assigned.labels:
         if part.run(label) is None:
             missing.append(Missing(method, budget, failed.get(label) or failed.get("", "not run")))

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,11 +114,13 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         methods: all of them, in the order of the table.
         metrics: that were asked for; none: the usual ones.
         command: the command line.
+        shared: whether it is made in shares, so that a report is of what was finished then.
     """
 
     methods: tuple[str, ...]
     metrics: tuple[str, ...] = ()
     command: str = ""
+    shared: bool = False
 
 
 class _Facts(msgspec.Struct, forbid_unknown_fields=True):
@@ -161,12 +163,20 @@ class Folder:
                             f"{self.path}: holds another comparison, one of other versions, or other "
                             "files: name a new folder, or give --force to replace the comparison in it."
                         )
-                    for part in (self.path / WORK, self.path / OWN):
-                        if part.exists():
-                            shutil.rmtree(part)
+                    self._empty()
             except OSError as error:
                 raise FileError(f"{self.path}: cannot be emptied: {error.strerror}.") from error
             save_json(self.path / "job.json", FORMAT, VERSION, job)
+
+    def _empty(self) -> None:
+        """Remove what is finished, unless a process is at a method."""
+        parts = [part for part in (self.path / WORK, self.path / OWN) if part.exists()]
+        with ExitStack() as stack:
+            for method in (one for part in parts for one in part.iterdir() if one.is_dir()):
+                if not stack.enter_context(locked(method, lambda: False)):
+                    raise FileError(f"{self.path}: another process works in it, at {method.name}.")
+            for part in parts:
+                shutil.rmtree(part)
 
     @property
     def plan(self) -> Plan | None:

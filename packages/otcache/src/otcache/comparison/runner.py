@@ -90,7 +90,9 @@ def compare(
     stages = Stages(settings.progress)
     with stages.stage("opening metrics"):
         measures = Measures.choose(settings.metrics, job.pipeline, registry, limit=settings.limit)
-    folder = _begun(job, chosen, Path(directory), settings)
+    folder = Folder(Path(directory))
+    folder.begin(job, overwrite=settings.overwrite)
+    folder.keep_plan(Plan(tuple(chosen), settings.metrics, settings.command))
     _run_all(folder, chosen, settings, stages, registry.description())
     return assembled(folder, chosen, measures, stages, settings.command)
 
@@ -103,7 +105,7 @@ def run_shard(
     settings: Settings | None = None,
     *,
     registry: Registry | None = None,
-) -> list[str]:
+) -> dict[str, str]:
     """Run a share of a comparison's methods, and write no report: :func:`join` does, once all are done.
 
     The first share makes the full runs too. Shares may have a folder each or all the same one, where none
@@ -118,21 +120,28 @@ def run_shard(
         registry: where plugins come from.
 
     Returns:
-        The methods of this share.
+        The methods of this share, each with what failed of it, or nothing.
 
     Raises:
-        OtcacheError: if a name is unknown.
+        OtcacheError: if a name is unknown, or this share was to make the full runs and could not.
         PluginError: if the registry holds what another process cannot import.
         FileError: if the folder holds something else.
     """
     settings, registry = settings or Settings(), registry or installed()
-    chosen = check_methods(methods, registry)
-    folder = _begun(job, chosen, Path(directory), settings)
+    chosen, first = check_methods(methods, registry), shard.number == 1
+    Measures.choose(settings.metrics, job.pipeline, registry, limit=settings.limit)
+    folder = Folder(Path(directory))
+    again = settings.overwrite and not folder.holds(job)  # other shares of this one may be in it
+    folder.begin(job, overwrite=again)
+    folder.keep_plan(Plan(tuple(chosen), settings.metrics, settings.command, shared=True))
     (folder.path / RESULTS).unlink(missing_ok=True)
     mine = shard.of(chosen)
-    stages = Stages(settings.progress)
-    _run_all(folder, mine, settings, stages, registry.description(), full=shard.number == 1)
-    return mine
+    _run_all(folder, mine, settings, Stages(settings.progress), registry.description(), full=first)
+    full = folder.of(FULL)
+    if first and full.run(FULL) is None:
+        reasons = "; ".join(full.failures().values()) or f"see {full.log}"
+        raise OtcacheError(f"the full runs could not be made: {reasons}")
+    return {method: "; ".join(folder.of(method).failures().values()) for method in mine}
 
 
 def join(
@@ -175,13 +184,6 @@ def assembled(
         methods, _provenance(folder.job), command
     )
     return results, write_report(results, images, folder.path, stages=stages)
-
-
-def _begun(job: Job, methods: Sequence[str], path: Path, settings: Settings) -> Folder:
-    folder = Folder(path)
-    folder.begin(job, overwrite=settings.overwrite)
-    folder.keep_plan(Plan(tuple(methods), settings.metrics, settings.command))
-    return folder
 
 
 def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:

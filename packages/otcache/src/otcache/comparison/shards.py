@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from otcache.comparison.folder import LOCK, OWN, WORK, Folder, Plan
+from otcache.comparison.folder import LOCK, OWN, WORK, Folder, Plan, locked
 from otcache_core import FileError, OtcacheError
 from otcache_core.errors import expected
 from otcache_core.storage.files import make_folder
@@ -67,6 +67,8 @@ def joined(folders: Sequence[Folder], into: Folder) -> tuple[Folder, Plan]:
         if plan is None:
             raise FileError(f"{folder.path}: has no plan.json: run otcache compare there first.")
         plans.append(plan)
+    if into.path.is_dir() and any(into.path.iterdir()) and not into.holds(job):
+        raise FileError(f"{into.path}: must be a new folder, or one of this comparison.")
     into.begin(job, overwrite=False)
     for part in (OWN, WORK):
         for name in sorted(
@@ -76,7 +78,8 @@ def joined(folders: Sequence[Folder], into: Folder) -> tuple[Folder, Plan]:
             best = max([into.path / part / name, *places], key=_finished)
             _take(best, into.path / part / name)
     methods = dict.fromkeys(method for plan in plans for method in plan.methods)
-    plan = Plan(tuple(methods), plans[0].metrics, plans[0].command)
+    shared = into.plan is not None and into.plan.shared
+    plan = Plan(tuple(methods), plans[0].metrics, plans[0].command, shared)
     into.keep_plan(plan)
     return into, plan
 
@@ -93,18 +96,38 @@ def _finished(path: Path) -> tuple[int, int]:
 
 
 def _take(source: Path, target: Path) -> None:
-    """Bring a method's files into a folder: links where they can be, facts after what they are of."""
+    """Bring a method's files into a folder: arrays are linked where they can be, and come before facts.
+
+    Raises:
+        FileError: if a process is at the method in the folder, or a file cannot be written.
+    """
     if source.resolve() == target.resolve():
         return
-    try:
-        shutil.rmtree(target, ignore_errors=True)
-        files = [path for path in source.rglob("*") if path.is_file() and path.name != LOCK]
-        for path in sorted(files, key=lambda path: path.suffix == ".json"):
-            place = target / path.relative_to(source)
-            make_folder(place.parent)
-            with suppress(OSError):
-                os.link(path, place)
-                continue
-            shutil.copyfile(path, place)
-    except OSError as error:
-        raise FileError(f"{target}: cannot be written: {error.strerror}.") from error
+    with locked(target, lambda: False) as held:
+        if not held:
+            raise FileError(f"{target}: another process works in it.")
+        try:
+            for path in target.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
+            files = [path for path in source.rglob("*") if path.is_file() and _is_kept(path)]
+            for path in sorted(files, key=lambda path: path.suffix == ".json"):
+                with suppress(FileNotFoundError):  # a process is at it there, and has replaced it
+                    _copy(path, target / path.relative_to(source))
+        except OSError as error:
+            raise FileError(f"{target}: cannot be written: {error.strerror}.") from error
+
+
+def _is_kept(path: Path) -> bool:
+    return path.name != LOCK and not path.name.startswith(".")
+
+
+def _copy(path: Path, place: Path) -> None:
+    make_folder(place.parent)
+    if path.suffix == ".safetensors":  # is replaced as a whole, never changed
+        with suppress(OSError):
+            os.link(path, place)
+            return
+    shutil.copyfile(path, place)

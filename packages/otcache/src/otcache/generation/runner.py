@@ -43,6 +43,8 @@ COMMAND = (sys.executable, "-m", "otcache.generation.worker")
 ALIKE = 5
 #: How often the process of a sample may end before the sample is set aside.
 DEATHS = 2
+#: How many workers may be lost with their machines, as where machines are preempted.
+LOST = 1000
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -86,6 +88,11 @@ class Progress:
     _deaths: Counter[tuple[int, int]] = field(default_factory=Counter)
     _early: list[Made] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def waits(self) -> bool:
+        """Whether something waits to be made."""
+        with self._lock:
+            return bool(self.waiting)
 
     def take(self) -> Pairs | None:
         """Return what is made next; None if nothing waits."""
@@ -276,6 +283,7 @@ class Workers:
     start: Start = WorkerProcess
     _stop: threading.Event = field(default_factory=threading.Event)
     _unopened: int = 0
+    _lost: int = 0
 
     def run(self) -> None:
         """Work until nothing is left.
@@ -299,13 +307,13 @@ class Workers:
     def _follow(self, log: Path) -> None:
         """Start processes, one after the other, while something is left."""
         try:
-            while not self._stop.is_set() and (pairs := self.progress.take()) is not None:
-                self._work(log, pairs)
+            while not self._stop.is_set() and self.progress.waits():
+                self._work(log)
         except BaseException:
             self._stop.set()
             raise
 
-    def _work(self, log: Path, pairs: Pairs) -> None:
+    def _work(self, log: Path) -> None:
         """Start a process and give it calls until it ends or nothing is left."""
         threads = max(1, (os.cpu_count() or 1) // self.number) if self.number > 1 else 0
         with self.start(COMMAND, log, threads) as process:
@@ -313,39 +321,56 @@ class Workers:
                 process.give(msgspec.to_builtins(self.opening))
                 opened = self._event(process)
             except EndedError as ended:
-                self._unopened += 1
+                self._unopened += not self._is_lost(ended)
                 if self._unopened >= DEATHS:
                     reason = f"{ended.how} at its start: {process.last_words}"
                     raise OtcacheError(f"a worker {reason}") from None
-                self.progress.give_back(pairs)
                 return
             if opened is None:
                 return
             if opened["event"] != "ready":
                 raise OtcacheError(opened["reason"])
-            taken: Pairs | None = pairs
-            while taken is not None and not self._stop.is_set():
+            self._unopened = 0
+            while not self._stop.is_set() and (taken := self.progress.take()) is not None:
                 try:
                     pieces = self.prompts.pieces(taken)
                     process.give({"samples": msgspec.to_builtins(pieces)})
                     event = self._event(process)
                 except EndedError as ended:
-                    self.progress.lost(taken, f"its process {ended.how}: {process.last_words}")
+                    if self._is_lost(ended):
+                        self.progress.give_back(taken)
+                    else:
+                        self.progress.lost(taken, f"its process {ended.how}: {process.last_words}")
                     return
                 if event is None:
                     return
                 self._note(taken, event)
                 if event["event"] == "late":
                     return
-                taken = self.progress.take()
+
+    def _is_lost(self, ended: EndedError) -> bool:
+        """Return whether a machine was lost, which no prompt is to blame for.
+
+        Raises:
+            OtcacheError: if too many were.
+        """
+        self._lost += bool(ended.lost)
+        if self._lost > LOST:
+            raise OtcacheError(f"more than {LOST} workers were lost; the last one {ended.how}")
+        return bool(ended.lost)
 
     def _event(self, process: Worker) -> Event | None:
-        """Return what a worker says; None if all are to stop, an event ``late`` if it takes too long."""
+        """Return what a worker says; an event ``late`` if it takes too long.
+
+        None if all are to stop, or it has no machine yet and nothing waits for it any more.
+        """
         ends = time.monotonic() + self.limit
         while not self._stop.is_set():
             left = ends - time.monotonic()
             event = process.event(max(0.0, min(left, LOOK)))
             if event is not None and event["event"] == WAITING:
+                if not self.progress.waits():
+                    return None
                 ends = time.monotonic() + self.limit
             elif event is not None and event["event"]:
                 return event

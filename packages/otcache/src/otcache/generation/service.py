@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +75,7 @@ class Limits:
         seconds: in which a body has to come.
         waiting: requests that wait for their turn; further ones are refused.
         batch: requests in one pipeline call.
+        call: seconds that one pipeline call may take; after a longer one the service takes no requests.
     """
 
     body: int = 65_536
@@ -81,6 +83,7 @@ class Limits:
     seconds: float = 10.0
     waiting: int = 256
     batch: int = 4
+    call: float = 600.0
 
 
 class Served(NamedTuple):
@@ -141,7 +144,7 @@ class Service:
         registry: where plugins come from; None: the installed ones.
 
     Raises:
-        OtcacheError: if the pipeline cannot be opened, the policy is of another one, or nothing says N.
+        OtcacheError: if the pipeline cannot be opened, or the policy is of another one.
     """
 
     def __init__(
@@ -160,13 +163,16 @@ class Service:
         self._limits = limits or Limits()
         self._observe: Callable[[Served], None] = observe or (lambda served: None)
         self._policy: Policy | None = None
-        if policy is None:
-            self._most = self._workshop.num_steps
-        else:
+        self._most = 0
+        if policy is not None:
             self.reload(policy)
+        else:
+            with suppress(OtcacheError):  # a policy may come later
+                self._most = self._workshop.num_steps
         self._waiting: deque[_Waiting] = deque()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
-        self._closing, self._work = False, None  # type: tuple[bool, asyncio.Task[None] | None]
+        self._closing, self._stuck = False, False
+        self._work: asyncio.Task[None] | None = None
 
     def reload(self, policy: str | Path) -> None:
         """Use another policy for the requests from now on; those that wait keep theirs.
@@ -181,7 +187,13 @@ class Service:
 
     def health(self) -> dict[str, Any]:
         """Return whether requests are taken, and how many wait."""
-        return {"status": "draining" if self._closing else "ok", "waiting": len(self._waiting)}
+        status = "stuck" if self._stuck else "draining" if self._closing else "ok"
+        return {"status": status, "waiting": len(self._waiting)}
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a pipeline call has taken longer than the limit: no further one can be made."""
+        return self._stuck
 
     async def drain(self) -> None:
         """Take no further requests, and return once those that were taken are answered."""
@@ -255,6 +267,10 @@ class Service:
     def _budget(self, ask: Ask) -> int:
         """Return B of a request; of a quality, by the policy."""
         policy = self._policy
+        if not self._most:
+            raise RefusedError(
+                CLOSING, "this service has neither a policy nor a number of steps yet"
+            )
         if (ask.budget is None) == (ask.quality is None):
             raise RefusedError(BAD, "a request must have a budget or a quality, and not both.")
         if ask.budget is None:
@@ -269,8 +285,9 @@ class Service:
         return ask.budget
 
     async def _file(self, ask: Ask, budget: int) -> tuple[File, int]:
-        if self._closing:
-            raise RefusedError(CLOSING, "this service is about to stop")
+        if self._closing or self._stuck:
+            reason = "a pipeline call hangs" if self._stuck else "this service is about to stop"
+            raise RefusedError(CLOSING, reason)
         if len(self._waiting) >= self._limits.waiting:
             raise RefusedError(BUSY, "too many requests wait")
         one = _Waiting(ask, self._policy, budget, asyncio.get_running_loop().create_future())
@@ -287,8 +304,13 @@ class Service:
         """Answer what waits, a pipeline call at a time."""
         loop = asyncio.get_running_loop()
         while self._waiting:
-            batch = self._next()
-            made = await loop.run_in_executor(self._pool, self._make, batch)
+            batch, most = self._next(), self._limits.call
+            call = loop.run_in_executor(self._pool, self._make, batch)
+            try:
+                made = await asyncio.wait_for(asyncio.shield(call), most)
+            except TimeoutError:
+                self._stuck = True
+                made = [f"it took longer than {most:g} s"] * len(batch)
             for one, found in zip(batch, made, strict=True):
                 if one.future.done():
                     continue
@@ -296,6 +318,11 @@ class Service:
                     one.future.set_result((found, len(batch)))
                 else:
                     one.future.set_exception(RefusedError(FAILED, found))
+            if self._stuck:
+                for one in self._waiting:
+                    if not one.future.done():
+                        one.future.set_exception(RefusedError(CLOSING, "a pipeline call hangs"))
+                return
 
     def _next(self) -> list[_Waiting]:
         first = self._waiting[0]

@@ -22,7 +22,7 @@ from otcache.media import Maker, encoded, usual_steps
 from otcache.pipelines import FRAMES_PER_SECOND, open_pipeline, sample_of
 from otcache.processes import Channel
 from otcache.running import load_policy, schedule_of
-from otcache_core.errors import shortened
+from otcache_core.errors import OtcacheError, expected, shortened
 from otcache_core.notices import heard
 from otcache_core.plugins import Registry, RegistryDescription
 from otcache_core.plugins.info import ANY, reason_of
@@ -107,6 +107,8 @@ class Workshop:
         seconds = (time.perf_counter() - began) / len(samples)
         executed = max(report.computed.values(), default=0)
         files = [encoded(output, self._rate, self._registry) for output in outputs]
+        if len(files) != len(samples):
+            raise OtcacheError(expected("what a call gives", len(files), f"{len(samples)} samples"))
         said = tuple(dict.fromkeys([*notices, *report.warnings]))
         return [File(*file, executed, seconds, dict(report.expected), said) for file in files]
 
