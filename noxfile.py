@@ -18,6 +18,8 @@ CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE, RAY = (
 #: What ``otcache-diffusers[pipelines]`` allows: the oldest, one that servers pin, and the newest.
 DIFFUSERS_VERSIONS = ("0.37.0", "0.40.0", "0.42.1")
 RESULTS = Path("build/families")
+#: What a benchmark needs beside otcache.
+BESIDE = {"generation": (RAY,), "serving": (RAY, "uvicorn", "prometheus_client")}
 #: What else of the executor runs on the older ones; on the newest the session ``tests`` runs it.
 EXECUTOR = ("executor_conformance", "samplers", "auxiliary", "block_families", "ways_*")
 PIPELINES = f"{DIFFUSERS}[pipelines]"
@@ -139,7 +141,7 @@ def bench(session: nox.Session) -> None:
     name, *rest = session.posargs or ("",)
     if name not in names:
         session.error(f"name a benchmark: {', '.join(names)}")
-    _install(session, EVERYTHING)
+    _install(session, EVERYTHING, *BESIDE.get(name, ()))
     _environment(session)
     session.run("python", f"benchmarks/{name}.py", *rest)
 
