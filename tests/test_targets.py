@@ -139,7 +139,7 @@ def test_inspect_draws_errors_against_budgets(
     for name in (tmp_path, tmp_path / "p.otcache"):
         shown = CliRunner().invoke(app, ["inspect", str(name)], env={"COLUMNS": "100"}).output
         (title,) = (line for line in shown.splitlines() if "3 of 4, ─ all" in line)
-        assert title.startswith(("latent-rmse on 4 samples", "latent-l1 on 4"))
+        assert title.startswith(("latent-rmse on 8 samples", "latent-l1 on 8"))
         assert sum("●" in line for line in shown.splitlines()) > 5
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import shutil
 import subprocess
 import sys
@@ -23,7 +21,6 @@ from otcache.comparison.shards import Shard, joined
 from otcache.comparison.supervisor import Supervisor
 from otcache.processes import WorkerProcess
 from otcache_core import FileError, OtcacheError, PluginError
-from otcache_core.errors import OtcacheNotice
 
 sys.path.insert(0, str(Path(__file__).parent))
 import comparison_fakes as fakes
@@ -145,23 +142,6 @@ def test_whoever_waits_for_a_lock_can_be_stopped(tmp_path: Path) -> None:
     answers = iter([True, False])
     with locked(tmp_path) as first, locked(tmp_path, lambda: next(answers)) as second:
         assert (first, second) == (True, False)
-
-
-@pytest.mark.remedy("let one process at a time work there.")
-def test_where_there_are_no_locks_one_process_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(number: int, how: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    folder = Folder(tmp_path / "out")
-    with pytest.warns(OtcacheNotice, match="no locks"):
-        folder.begin(fakes.job(), overwrite=False)
-    supervisor = Supervisor(folder, 60.0, 1, lambda *what: None, fakes.worker(tmp_path))
-    with pytest.warns(OtcacheNotice, match="no locks"):
-        assert supervisor.run("fine")
-    assert folder.of("fine").run("B = 4") is not None
 
 
 class _Point:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import math
 import os
@@ -18,6 +16,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from otcache.comparison.job import FORMAT, VERSION, Job
@@ -25,7 +24,6 @@ from otcache.comparison.timing import Pair
 from otcache.report.results import FULL, Missing, check_computed
 from otcache_core import FileError, OtcacheError
 from otcache_core.errors import expected
-from otcache_core.notices import notify
 from otcache_core.schedule import check_num_steps
 from otcache_core.storage.array_files import load_arrays, save_arrays
 from otcache_core.storage.files import bad_file, make_folder
@@ -37,7 +35,6 @@ SOLUTION = "solution"
 CALIBRATION = "calibration of solvers"
 #: Name of the file that is locked, and seconds between looks at whether it is free.
 LOCK, LOOK = "lock", 0.2
-_BUSY = {errno.EAGAIN, errno.EACCES}
 #: Folders of what methods, and the comparison itself, have finished.
 WORK, OWN = "work", "own"
 #: Names that are file names as they are; of others, so many characters, and digits of a digest.
@@ -154,19 +151,27 @@ class Folder:
         Raises:
             FileError: if the folder holds something else, unless it may be overwritten.
         """
+        if not (self.path / LOCK).exists() and not overwrite:
+            self._check(job)  # nothing is left in a folder of something else
         with locked(self.path):
             try:
-                others = any(one.name != LOCK for one in self.path.iterdir())
-                if others and not (self.holds(job) and not overwrite):
-                    if not overwrite:
-                        raise FileError(
-                            f"{self.path}: holds another comparison, one of other versions, or other "
-                            "files: name a new folder, or give --force to replace the comparison in it."
-                        )
+                if not self._check(job, overwrite=overwrite):
                     self._empty()
             except OSError as error:
                 raise FileError(f"{self.path}: cannot be emptied: {error.strerror}.") from error
             save_json(self.path / "job.json", FORMAT, VERSION, job)
+
+    def _check(self, job: Job, *, overwrite: bool = False) -> bool:
+        """Return whether the folder is new or of this job, and is to stay as it is."""
+        others = self.path.is_dir() and any(one.name != LOCK for one in self.path.iterdir())
+        if not others or (self.holds(job) and not overwrite):
+            return True
+        if not overwrite:
+            raise FileError(
+                f"{self.path}: holds another comparison, one of other versions, or other files: "
+                "name a new folder, or give --force to replace the comparison in it."
+            )
+        return False
 
     def _empty(self) -> None:
         """Remove what is finished, unless a process is at a method."""
@@ -303,9 +308,7 @@ class MethodFolder:
 
 @contextmanager
 def locked(path: Path, wait: Callable[[], bool] = lambda: True) -> Iterator[bool]:
-    """Hold the lock of a folder, made if missing: ``flock``'s, which ends when its process does.
-
-    NFS carries it between machines. Where a file system has none, nothing is locked, and a notice says so.
+    """Hold the lock of a folder, made if missing; it ends when its process does. NFS carries it.
 
     Args:
         path: of the folder.
@@ -318,28 +321,24 @@ def locked(path: Path, wait: Callable[[], bool] = lambda: True) -> Iterator[bool
         FileError: if the file of the lock cannot be made.
     """
     make_folder(path)
+    lock = FileLock(path / LOCK, thread_local=False)
+    held = _held(lock)
+    while not held and wait():
+        time.sleep(LOOK)
+        held = _held(lock)
     try:
-        file = (path / LOCK).open("ab")
-    except OSError as error:
-        raise FileError(f"{path / LOCK}: cannot be made: {error.strerror}.") from error
-    with file:
-        held = _held(file.fileno(), path)
-        while not held and wait():
-            time.sleep(LOOK)
-            held = _held(file.fileno(), path)
         yield held
+    finally:
+        lock.release()
 
 
-def _held(number: int, path: Path) -> bool:
+def _held(lock: FileLock) -> bool:
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
     except OSError as error:
-        if error.errno in _BUSY:
-            return False
-        notify(
-            f"{path}: its file system has no locks ({error.strerror}): let one process at a time work there.",
-            key="no locks",
-        )
+        raise FileError(f"{lock.lock_file}: cannot be made: {error.strerror}.") from error
     return True
 
 

@@ -86,14 +86,14 @@ def compare(
         FileError: if the folder holds something else.
     """
     settings, registry = settings or Settings(), registry or installed()
-    chosen = check_methods(methods, registry)
+    described, chosen = registry.description(), check_methods(methods, registry)
     stages = Stages(settings.progress)
     with stages.stage("opening metrics"):
         measures = Measures.choose(settings.metrics, job.pipeline, registry, limit=settings.limit)
     folder = Folder(Path(directory))
     folder.begin(job, overwrite=settings.overwrite)
     folder.keep_plan(Plan(tuple(chosen), settings.metrics, settings.command))
-    _run_all(folder, chosen, settings, stages, registry.description())
+    _run_all(folder, chosen, settings, stages, described)
     return assembled(folder, chosen, measures, stages, settings.command)
 
 
@@ -128,7 +128,8 @@ def run_shard(
         FileError: if the folder holds something else.
     """
     settings, registry = settings or Settings(), registry or installed()
-    chosen, first = check_methods(methods, registry), shard.number == 1
+    described, chosen = registry.description(), check_methods(methods, registry)
+    first = shard.number == 1
     Measures.choose(settings.metrics, job.pipeline, registry, limit=settings.limit)
     folder = Folder(Path(directory))
     again = settings.overwrite and not folder.holds(job)  # other shares of this one may be in it
@@ -136,7 +137,7 @@ def run_shard(
     folder.keep_plan(Plan(tuple(chosen), settings.metrics, settings.command, shared=True))
     (folder.path / RESULTS).unlink(missing_ok=True)
     mine = shard.of(chosen)
-    _run_all(folder, mine, settings, Stages(settings.progress), registry.description(), full=first)
+    _run_all(folder, mine, settings, Stages(settings.progress), described, full=first)
     full = folder.of(FULL)
     if first and full.run(FULL) is None:
         reasons = "; ".join(full.failures().values()) or f"see {full.log}"
