@@ -193,8 +193,8 @@ def main() -> None:
         "asked for the least budget that meets a target (`policy.for_error(metric, value, quantile=q)`).",
         f"{PAIRS} held-out pairs of a prompt and a seed say what share meets it there, and what the least",
         f"budget up to {LARGEST} would have been. Targets are the calibration samples' median errors at",
-        "B/N = 0.13, 0.2, 0.33 and 0.5. *At the least budgets* is the pooled share that those have: budgets",
-        "are whole, so that not even who knows the held-out samples comes nearer to q.",
+        "B/N = 0.13, 0.2, 0.33 and 0.5. *At the least budgets* is the pooled share that those have:",
+        "above q, since budgets are whole.",
         "",
         *summary([one for cells in found.values() for one in cells]),
     ]

@@ -115,9 +115,10 @@ class Generator:
             )
         rows = [self._row(batch, number) for number in range(len(batch[PROMPT]))]
         good = [row for row in rows if isinstance(row, Row)]
-        files = iter(self._made(good) if good else [])
+        found = self._made(good) if good else []
+        self._check(found)
+        files = iter(found)
         made = [next(files) if isinstance(row, Row) else row for row in rows]
-        self._check(made)
         seeds = [row.seed if isinstance(row, Row) else 0 for row in rows]
         return {**batch, SEED: np.array(seeds, dtype=np.uint64), **self._columns(rows, made)}
 

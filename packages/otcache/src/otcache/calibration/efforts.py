@@ -16,7 +16,7 @@ STANDARD = "standard"
 COST_RUNS = 4.0
 
 #: Samples of a standard calibration, at least: weights of fewer do not carry over to other samples, and
-#: further seeds of a prompt are as good as further prompts (docs/few-prompts.md).
+#: further seeds of a prompt do nearly as well as further prompts (docs/few-prompts.md).
 ENOUGH = 8
 #: Quick runs two samples, each with weights fitted on the other one, at the budgets that are asked for: the
 #: steps without calibration and those of the second-order dynamic program, whose costs are read off the

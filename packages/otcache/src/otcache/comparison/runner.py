@@ -94,7 +94,7 @@ def compare(
     folder.begin(job, overwrite=settings.overwrite)
     folder.keep_plan(Plan(tuple(chosen), settings.metrics, settings.command))
     _run_all(folder, chosen, settings, stages, described)
-    return assembled(folder, chosen, measures, stages, settings.command)
+    return _assembled(folder, chosen, measures, stages, settings.command)
 
 
 def run_shard(
@@ -174,10 +174,10 @@ def join(
     with stages.stage("opening metrics"):
         pipeline = folder.job.pipeline
         measures = Measures.choose(plan.metrics, pipeline, registry, limit=limit)
-    return assembled(folder, plan.methods, measures, stages, plan.command)
+    return _assembled(folder, plan.methods, measures, stages, plan.command)
 
 
-def assembled(
+def _assembled(
     folder: Folder, methods: Sequence[str], measures: Measures, stages: Stages, command: str
 ) -> tuple[Results, list[Path]]:
     """Write the report of what is finished in a folder."""
