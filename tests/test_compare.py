@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from otcache.cli.app import app
 from otcache.comparison.job import Job
 from otcache.comparison.runner import Settings, compare, join, run_shard
 from otcache.comparison.shards import Shard
 from otcache.report.results import Results
+from otcache_core import OtcacheError
 
 pytestmark = pytest.mark.slow
 
@@ -130,3 +133,15 @@ def test_methods_beside_each_other(tmp_path: Path, foreign: None) -> None:
         run_shard(job(), methods, share, Shard(number, 2), settings)
     join(shares, tmp_path / "joined")
     assert timeless(tmp_path / "joined") == before
+
+    # A report of shares is of what is finished when it is asked for, not of an earlier look.
+    (shares[0] / "results.json").write_text("{}")
+    assert CliRunner().invoke(app, ["report", str(shares[0])]).exit_code == 0
+    methods = {cell["method"] for cell in timeless(shares[0])["cells"]}
+    assert methods == {"uniform", "skips-nothing"}
+
+
+def test_a_share_that_cannot_make_the_full_runs_fails(tmp_path: Path) -> None:
+    settings, lost = Settings(progress=False), job(pipeline="nowhere:at_all")
+    with pytest.raises(OtcacheError, match="the full runs could not be made"):
+        run_shard(lost, ("uniform",), tmp_path / "out", Shard(1, 2), settings)

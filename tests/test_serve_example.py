@@ -179,6 +179,14 @@ def test_no_request_hangs_where_a_call_gives_too_little_or_never_ends(
     end.set()
 
 
+def test_a_service_waits_for_a_policy_where_nothing_says_how_many_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(TESTS)
+    reply = asyncio.run(Service("colours:make").reply(_body()))
+    assert (reply.status, b"neither a policy nor a number of steps" in reply.body) == (503, True)
+
+
 def test_more_than_can_wait_are_refused_and_a_drained_service_takes_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

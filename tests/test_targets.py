@@ -87,7 +87,7 @@ def test_a_report_has_what_the_policy_expects_of_its_budget(
 
 
 @pytest.mark.remedy("a request has a budget or a quality, got {}: give one of them")
-@pytest.mark.remedy("needs a policy, got none: give otcache.enable(pipe, policy) one, or a budget")
+@pytest.mark.remedy("needs a policy, got none: give one, or a budget")
 def test_a_request_may_ask_for_a_quality() -> None:
     loop, calls = make_loop(), []
     handle = otcache.enable(loop, with_lpips({3: 0.2, 4: 0.04, 6: 0.005}))

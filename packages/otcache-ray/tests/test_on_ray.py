@@ -24,8 +24,8 @@ from otcache.processes import EndedError, Worker
 from otcache_core import OtcacheError
 from otcache_ray.runner import on_cluster
 
-TESTS = Path(__file__).parent
-PIPELINE, STEPS = "ray_painter:make", 6
+TESTS = Path(__file__).parents[3] / "tests"  # where colours.py is
+PIPELINE, STEPS = "colours:make", 6
 JOB = Job(PIPELINE, "", 3, num_steps=STEPS, batch_size=2)
 PROMPTS = ("red", "blue", "poison", "white", "yellow")
 
@@ -33,7 +33,7 @@ PROMPTS = ("red", "blue", "poison", "white", "yellow")
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(TESTS)  # where ray_painter.py is
+        patch.chdir(TESTS)
         patch.syspath_prepend(str(TESTS))
         known = filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])
         patch.setenv("PYTHONPATH", os.pathsep.join(known))
@@ -119,8 +119,6 @@ def test_rows_that_differ_in_anything_have_files_of_their_own(tmp_path: Path) ->
     assert len(set(paths)) == 4
 
 
-@pytest.mark.remedy("a generator has a budget or a quality: give one of them.")
-@pytest.mark.remedy("needs a policy, got none: give one, or a budget.")
 @pytest.mark.remedy("a batch must have a column {}, got {}: rename one to it.")
 def test_what_a_generator_cannot_do_is_an_error_at_once() -> None:
     with pytest.raises(OtcacheError, match="a budget or a quality"):

@@ -16,7 +16,7 @@ from otcache.generation.job import FILES, Job, digest
 from otcache.generation.runner import ALIKE
 from otcache.generation.store import Store
 from otcache.generation.worker import File, Workshop
-from otcache.running import load_policy
+from otcache.running import load_policy, requested_budget
 from otcache_core import OtcacheError
 from otcache_core.errors import expected, shortened
 from otcache_core.plugins import installed
@@ -82,7 +82,7 @@ class Generator:
         frames_per_second: float = 0.0,
     ) -> None:
         known = policy if policy is None or isinstance(policy, Policy) else load_policy(policy)
-        self._budget = _budget(known, budget, quality)
+        self._budget = requested_budget(known, budget, quality)
         job = Job(
             pipeline,
             "",
@@ -180,16 +180,6 @@ class Generator:
 def _plain(value: Any) -> Any:
     """Return a number of numpy's as one of Python's."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _budget(policy: Policy | None, budget: int | None, quality: str | None) -> int:
-    if (budget is None) == (quality is None):
-        raise OtcacheError("a generator has a budget or a quality: give one of them.")
-    if budget is not None:
-        return budget
-    if policy is None:
-        raise OtcacheError(f"quality {quality!r} needs a policy, got none: give one, or a budget.")
-    return policy.for_quality(str(quality))
 
 
 def _seed_of(prompt: str) -> int:

@@ -123,6 +123,23 @@ def expected_of(policy: Schedule | Policy | None, budget: int | None) -> dict[st
     return policy.expected(budget)
 
 
+def requested_budget(policy: Policy | None, budget: int | None, quality: str | None) -> int:
+    """Return the budget of a request, which names it, or a quality of a policy.
+
+    Raises:
+        OtcacheError: if it names neither or both, there is no policy, or it does not know the quality.
+    """
+    if (budget is None) == (quality is None):
+        got = "none" if budget is None else "both"
+        raise OtcacheError(f"a request has a budget or a quality, got {got}: give one of them.")
+    if quality is None:
+        assert budget is not None
+        return budget
+    if policy is None:
+        raise OtcacheError(f"quality {quality!r} needs a policy, got none: give one, or a budget.")
+    return policy.for_quality(quality)
+
+
 def _check_schedule(schedule: Any, budget: int | None) -> None:
     if schedule is None and budget is None:
         raise OtcacheError(

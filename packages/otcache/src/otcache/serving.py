@@ -24,6 +24,7 @@ from otcache.running import (
     module_grid,
     on,
     put_on,
+    requested_budget,
     schedule_of,
     take_off,
 )
@@ -174,21 +175,7 @@ class Enabled:
             ExecutionError: on entry inside a request of the same thread or task, while a run outside requests
                 is under way, or where ``with`` would have to wait on a thread with a running event loop.
         """
-        return Request(self, self._schedule_for(self._budget_of(budget, quality)))
-
-    def _budget_of(self, budget: int | None, quality: str | None) -> int:
-        if (budget is None) == (quality is None):
-            got = "none" if budget is None else "both"
-            raise OtcacheError(f"a request has a budget or a quality, got {got}: give one of them.")
-        if quality is None:
-            assert budget is not None
-            return budget
-        if self._policy is None:
-            raise OtcacheError(
-                f"quality {quality!r} needs a policy, got none: give otcache.enable(pipe, policy) one, or a "
-                "budget."
-            )
-        return self._policy.for_quality(quality)
+        return Request(self, self._schedule_for(requested_budget(self._policy, budget, quality)))
 
     def remove(self) -> None:
         """Take everything off the pipeline for good; may be called twice.

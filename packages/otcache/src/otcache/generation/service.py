@@ -22,7 +22,7 @@ import msgspec
 
 from otcache.generation.job import Job
 from otcache.generation.worker import File, Workshop
-from otcache.running import load_policy
+from otcache.running import load_policy, requested_budget
 from otcache_core import OtcacheError
 from otcache_core.errors import expected, shortened
 from otcache_core.plugins import Registry, installed
@@ -271,18 +271,13 @@ class Service:
             raise RefusedError(
                 CLOSING, "this service has neither a policy nor a number of steps yet"
             )
-        if (ask.budget is None) == (ask.quality is None):
-            raise RefusedError(BAD, "a request must have a budget or a quality, and not both.")
-        if ask.budget is None:
-            if policy is None:
-                raise RefusedError(BAD, "a quality needs a policy, and this service has none.")
-            try:
-                return policy.for_quality(str(ask.quality))
-            except OtcacheError as error:
-                raise RefusedError(BAD, str(error)) from None
-        if not 1 <= ask.budget <= self._most:
-            raise RefusedError(BAD, expected("budget", ask.budget, f"in 1..{self._most}"))
-        return ask.budget
+        try:
+            budget = requested_budget(policy, ask.budget, ask.quality)
+        except OtcacheError as error:
+            raise RefusedError(BAD, str(error)) from None
+        if not 1 <= budget <= self._most:
+            raise RefusedError(BAD, expected("budget", budget, f"in 1..{self._most}"))
+        return budget
 
     async def _file(self, ask: Ask, budget: int) -> tuple[File, int]:
         if self._closing or self._stuck:
